@@ -34,7 +34,8 @@ The daemon's socket, where no \-\-socket is given.
 
 
 def page() -> str:
-    lines = [HEAD, ".SH DESCRIPTION", escape(root.help or ""), ".SH COMMANDS"]
+    lines = [HEAD, ".SH DESCRIPTION", escape(root.help or ""), *options(root, click.Context(root))]
+    lines.append(".SH COMMANDS")
     for name in COMMANDS:
         if name in ROOMS:
             lines += verb_section(verb(name))
@@ -52,15 +53,22 @@ def section(command: click.Command, words: str, name: str) -> list[str]:
     context = click.Context(command, info_name=words)
     usage = " ".join(command.collect_usage_pieces(context))
     lines = [f".SS {escape(words)}", f".B {escape(words)}", escape(usage), ".PP", escape(command.help or "")]
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record is not None and "--help" not in parameter.opts:
-            lines += [".TP", f".B {escape(record[0])}", escape(record[1])]
+    lines += options(command, context)
     if isinstance(command, click.Group):
         for sub in command.list_commands(context):
             inner = command.get_command(context, sub)
             assert inner is not None
             lines += section(inner, f"{words} {sub}", sub)
+    return lines
+
+
+def options(command: click.Command, context: click.Context) -> list[str]:
+    """All but --help, which every command has."""
+    lines = []
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None and "--help" not in parameter.opts:
+            lines += [".TP", f".B {escape(record[0])}", escape(record[1])]
     return lines
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -13,8 +14,10 @@ from cli_daemon import CannedDaemon
 from cli_run import Run
 
 import ringfence
+from ringfence.block import fastpath
 from ringfence.cli import commands, main
 from ringfence.cli.commands import COMMANDS, Entry, load
+from ringfence.client import exchange
 
 ROOMS = ("ring", "engine", "daemon", "block", "sim", "lab", "client.blocking", "config", "wire")
 
@@ -70,6 +73,17 @@ def test_a_bug_in_a_room_is_not_hidden(
         load("x", Entry("", "rf_broken_room:x", ""))
 
 
+def test_the_version_tells_what_runs_in_c(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first, second = run("--version").out.splitlines()
+    assert first == f"ringfence, version {version('ringfence')}"
+    assert second == "in C: client/exchange yes, block/fastpath yes"
+    monkeypatch.setattr(fastpath, "LIBRARY", tmp_path / "fastpath.so")
+    monkeypatch.setattr(exchange, "IN_C", False)
+    second = run("--version").out.splitlines()[1]
+    assert second.startswith("in C: client/exchange no (it was not built, ")
+    assert f", block/fastpath no ({tmp_path}/fastpath.so was not built " in second
+
+
 def test_after_ctrl_c_a_change_may_have_been_made(daemon: CannedDaemon, run: Run) -> None:
     def interrupted(call: object) -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -80,6 +94,10 @@ def test_after_ctrl_c_a_change_may_have_been_made(daemon: CannedDaemon, run: Run
     told = "  The hosts go on with it; wait: pvmove; give it up: pvmove --abort\n"
     assert run("pvmove", "/x") == (130, "", told)
     assert run("lvs") == (130, "", "")
+    for words in (["lvcreate", "-L4m", "vg0"], ["lvs"], ["status"], ["lock", "games", "chess"]):
+        ran = run(*words, "--json")
+        assert (ran.code, ran.err.strip()) == (130, "")
+        assert ran.json["error"]["code"] == "interrupted"
     told = "  Interrupted; the hosts may go on with it: ringfence why vg0/vm1; take it back: "
     told += "ringfence handover vg0/vm1 --abort\n"
     assert run("handover", "vg0/vm1", "--to", "n2") == (130, "", told)

@@ -128,6 +128,29 @@ def test_why(daemon: CannedDaemon, run: Run) -> None:
     assert run("why").out == "nothing is stuck\n" or "not stuck" in run("why").out
 
 
+@pytest.mark.parametrize(
+    ("word", "asked"),
+    [
+        ("/dev/vg0/vm1", "vg0/vm1"),
+        ("/dev/mapper/vg--a-vm--1", "vg-a/vm-1"),
+        ("/dev/vg0", "vg0"),
+        ("games/dev", "games/dev"),
+    ],
+)
+def test_why_of_a_device_is_of_its_lv(daemon: CannedDaemon, run: Run, word: str, asked: str) -> None:
+    daemon.answer = lambda call: {"target": "", "stuck": False, "lines": []}
+    assert run("why", word).out == f"{asked} is not stuck\n"
+    assert daemon.calls == [calls.Why(asked)]
+
+
+@pytest.mark.parametrize("verb", ["why", "locks"])
+def test_an_empty_name_does_not_stand_for_everything(daemon: CannedDaemon, run: Run, verb: str) -> None:
+    ran = run(verb, "")
+    assert (ran.code, ran.err.count("\n")) == (3, 1)
+    assert " is empty: leave it out to be told of " in ran.err
+    assert not daemon.calls
+
+
 # -- the daemon that is not there ------------------------------------------------
 
 
@@ -463,6 +486,17 @@ def running(daemon: CannedDaemon, version: int, write_ms: int = 6000) -> Cluster
 
     daemon.answer = answer
     return now
+
+
+def test_one_address_for_two_nodes_is_told(daemon: CannedDaemon, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "new.toml"
+    text = CONFIG.format(version=4, write_ms=5000).replace("id =", 'addresses = ["10.0.0.1"]\nid =')
+    for ring, told in (("corosync", True), ("hub", False)):
+        file.write_text(text.replace('name = "c"', f'name = "c"\nring = "{ring}"'))
+        line = "note: address 10.0.0.1 is given to n1 and n2: each link of each node needs its own"
+        assert (line in run("config", "check", str(file)).out) is told
+        running(daemon, version=3)
+        assert (line in run("config", "apply", str(file)).err) is told
 
 
 def test_config_check(run: Run, file: Path) -> None:

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from cli_daemon import CannedDaemon
+from cli_run import Run
 from click.testing import CliRunner
 
 from ringfence.cli import slots
@@ -44,3 +46,11 @@ def test_it_says_what_it_waits_for_and_asks_once(slow: bool, monkeypatch: pytest
     assert told.stdout == "  created\n"
     assert ("waiting: lockspace lvm_vg0 is frozen until an-a01n02 is fenced" in told.stderr) is slow
     assert daemon.ids == [daemon.ids[0]] * (2 if slow else 1), "another id would do it twice"
+
+
+def test_forget_asks_somebody_or_nobody(daemon: CannedDaemon, run: Run) -> None:
+    """An end of what is read is no answer, and no Ctrl-C either."""
+    ran = run("slots", "forget", "vg0")
+    assert (ran.code, ran.err.count("\n")) == (5, 1)
+    assert "no terminal; ringfence slots forget vg0 --yes" in ran.err
+    assert not daemon.calls

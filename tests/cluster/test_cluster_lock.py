@@ -15,6 +15,7 @@ from cluster_lab import ONE, TWO, done, eventually, ringfence, running
 from ringfence.client import connect
 from ringfence.core.ids import Token
 from ringfence.lab.cluster import Lab
+from ringfence.lab.parts import Part
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,7 @@ def test_sigterm_ends_the_command_then_the_lock(two: Lab, tmp_path: Path) -> Non
         (["games", "x", "--", "/nonexistent/command"], 127, "cannot run /nonexistent/command"),
         (["games", "x", "--", "/etc/passwd"], 126, "cannot run /etc/passwd: Permission denied; make it"),
         (["games", "x", "--", ""], 126, "cannot run '': Permission denied; check its name"),
+        (["games", "x", "--", "/etc/passwd/x"], 126, "/etc/passwd/x: Not a directory; check its name"),
         (["games", "x", "-w", "1e30"], 3, "at most 1000000000 s"),
         (["games", "x", "-n", "-w", "1"], 3, "-n and -w do not go together"),
         (["games", "x" * 65, "--", "true"], 5, "1 to 64 bytes"),
@@ -121,6 +123,37 @@ def test_a_command_that_cannot_be_run_is_told_as_asked(two: Lab) -> None:
     ran = ringfence(two, ONE, "lock", "--json", "games", "x", "--", "/nonexistent/command")
     assert (ran.returncode, ran.stderr) == (127, "")
     assert "cannot run /nonexistent/command" in json.loads(ran.stdout)["error"]["message"]
+
+
+def test_a_script_without_its_interpreter_is_not_sought_by_name(two: Lab, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/nonexistent/sh\n")
+    script.chmod(0o755)
+    ran = ringfence(two, ONE, "lock", "games", "x", "--", str(script))
+    assert (ran.returncode, ran.stderr.split("; ")[1]) == (
+        127, "check the interpreter that its first line names\n"
+    )  # fmt: skip
+
+
+def test_w_is_also_for_a_daemon_that_is_restarted(two: Lab) -> None:
+    """One waits under it and is forgotten, one comes meanwhile and meets nobody: both have it in the end."""
+    with start(two, ONE, "games", "late", "--", "sleep", "60") as holder:
+        eventually(lambda: "late" in done(two, ONE, "locks", "games"))
+        waiting = start(two, TWO, "games", "late", "-m", "PR", "-w", "60", "--", "echo", "inside")
+        eventually(lambda: f" {ONE}\n" in done(two, TWO, "locks", "games"))
+        two.kill(TWO, Part.DAEMON)
+        try:
+            coming = start(two, TWO, "games", "late", "-m", "PR", "-w", "60", "--", "echo", "inside")
+            ran = ringfence(two, TWO, "lock", "games", "late", "-w", "0.5", "--", "true")
+            assert (ran.returncode, ran.stderr.count("\n")) == (5, 1)
+            assert "no ringfence daemon listens" in ran.stderr
+            assert ringfence(two, TWO, "lock", "games", "late", "--", "true").returncode == 5
+        finally:
+            two.start(TWO, Part.DAEMON)
+        holder.terminate()
+        for one in (waiting, coming):
+            assert one.communicate(timeout=60) == ("inside\n", "")
+            assert one.returncode == 0
 
 
 def test_a_lockspace_that_does_not_exist(two: Lab) -> None:

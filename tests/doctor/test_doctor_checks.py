@@ -286,6 +286,12 @@ def test_planted_trouble_is_found_where_it_is(id: str) -> None:
     assert ids(found) - {id} <= BESIDE.get(id, set()), found
 
 
+def test_a_reload_does_not_change_a_links_address() -> None:
+    line = "node 2 has addresses 10.0.0.2 in corosync.conf and 10.0.0.9 in ringfence.toml"
+    (found,) = judge(part("corosync", differences=(line,))(sound()))
+    assert "take the link out, -R, and in again" in found.mend
+
+
 # -- where a check must not speak -----------------------------------------------------
 
 

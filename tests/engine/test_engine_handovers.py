@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from engine_ring import IDLE_TICK_MS, Host, World
 
-from ringfence.core.errors import DeviceFailed, Refused, RingfenceError
+from ringfence.core.errors import DeviceFailed, Refused, RingfenceError, Unavailable
 from ringfence.core.evidence import Power
 from ringfence.core.ids import Token
 from ringfence.core.modes import Mode
@@ -335,6 +335,24 @@ def test_a_taker_that_reads_other_metadata_is_refused_before_anything_waits(
         world.hosts[1].reply(asked)
     assert world.hosts[1].reloads == []
     two.storage.do = do  # type: ignore[method-assign]
+    settled(world, writer=1)
+
+
+def test_what_fails_on_the_taker_is_told_as_the_takers(world: World) -> None:
+    """It is read on the giver, whose own block service may have the same path."""
+    two = world.hosts[2]
+    do = two._do
+
+    def silent(body: Any) -> Any:
+        if isinstance(body, orders.OpenPath):
+            raise Unavailable("the block service on /run/ringfence/block has not answered for 2 s")
+        return do(body)
+
+    two._do = silent  # type: ignore[method-assign]
+    asked = world.hosts[1].ask(GIVE)
+    world.pass_ms(200)
+    with pytest.raises(Refused, match="not handed over: on an-a01n02: the block service on /run/"):
+        world.hosts[1].reply(asked)
     settled(world, writer=1)
 
 

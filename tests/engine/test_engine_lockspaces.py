@@ -287,6 +287,38 @@ def test_a_vg_that_was_stopped_by_hand_stays_so_whatever_it_is_called(sharing: W
     assert two.node.context.is_in("lvm_vg1")
 
 
+def test_a_vg_that_is_removed_while_it_is_stopped_here_is_not_advised_to_be_started(sharing: World) -> None:
+    one, two = sharing.hosts[1], sharing.hosts[2]
+    two.do(calls.VgChange("lockstop", "vg0"))
+    one.do(calls.VgRemove("vg0"))
+    sharing.pass_ms(3000)
+    assert two.do(calls.Why())["lines"] == ["nothing is stuck"]
+    with pytest.raises(NotFound):
+        two.do(calls.Why("vg0"))
+    one.do(calls.VgCreate("vg0", (str(sharing.image),), shared=True))  # another one: nobody has stopped it
+    sharing.pass_ms(3000)
+    assert two.node.context.is_in("lvm_vg0")
+
+
+def test_one_that_goes_while_no_daemon_runs_here_may_be_on_a_disk_that_is_missing(sharing: World) -> None:
+    one, two = sharing.hosts[1], sharing.hosts[2]
+    two.do(calls.VgChange("lockstop", "vg0"))
+    two.kill()
+    sharing.view(1, how="procdown")
+    sharing.pass_ms(200)
+    one.do(calls.VgRemove("vg0"))
+    sharing.pass_ms(200)
+    two.start()
+    sharing.view(1, 2)
+    sharing.pass_ms(3000)
+    for target in ("", "vg0"):
+        line = two.do(calls.Why(target))["lines"][-1]
+        assert "VG vg0 was stopped on an-a01n02 by hand" in line
+        assert "it was removed, or its disks are missing; next: ringfence vgs" in line
+        assert "--lockstart" not in line
+    assert "vg0" in two.node.context.stopped, "a disk that comes back brings no VG that starts by itself"
+
+
 def test_vgs_that_were_stopped_and_go_by_each_other_s_names_stay_so(sharing: World) -> None:
     context = sharing.hosts[2].node.context
     context.vg_uuids |= {"lvm_a": "A", "lvm_b": "B"}

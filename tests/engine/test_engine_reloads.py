@@ -54,6 +54,9 @@ def test_a_path_is_renamed_with_its_lv_and_closed_under_its_new_name(world: Worl
     assert opened(world) == [("vm2", 4, False)]
     assert world.hosts[1].do(calls.Status())["exports"][0]["lv"] == "vm2"
     world.hosts[2].do(calls.LvCreate("vg0", "vm1", extents=1))
+    for name, holder in (("vm1", "an-a01n02"), ("vm2", "an-a01n01")):
+        said = world.hosts[1].do(calls.Why(f"vg0/{name}"))["lines"][0]
+        assert said.startswith(f"vg0/{name} is held EX by {holder} "), "the old name is another LV's by now"
     world.hosts[1].do(calls.LvChange("vg0", "vm2", "n"))
     assert opened(world) == []
     world.hosts[2].do(calls.LvChange("vg0", "vm2", "ey"))

@@ -145,6 +145,7 @@ def test_the_man_page_has_every_command() -> None:
     for name in COMMANDS:
         assert f".SS ringfence {name.replace('-', chr(92) + '-')}\n" in page
     assert page.startswith(".TH RINGFENCE 1")
+    assert ".B \\-\\-version\n" in page.partition(".SH COMMANDS")[0]
     assert "\n.nf\nExamples:\n  ringfence init \\-\\-name alteeve n1=10.0.0.1 n2=10.0.0.2\n" in page
 
 

@@ -2,12 +2,17 @@
 
 import json
 import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from ringfence.cli import main
+from ringfence.host.processes import GONE, process
 from ringfence.sim import campaign
 from ringfence.sim.host import Host
 from ringfence.sim.scenario import Recipe
@@ -120,6 +125,37 @@ def test_the_first_seed_that_fails_ends_a_search_and_is_shrunk(capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "replay: ringfence sim 1 --faults swarm --mutant join-at-once" in said
     assert "shrunk to " in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["ringfence", "sim", "1", "--minutes", "5", "--processes", "2"], ["ringfence.sim.hunt", "--jobs", "2"]],
+)
+def test_no_process_outlives_one_that_was_killed(words: list[str]) -> None:
+    one = subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL)
+    try:
+        _within(30, lambda: len(_children(one.pid)) == 2)
+        children = _children(one.pid)
+    finally:
+        one.kill()
+        one.wait()
+    _within(10, lambda: not any(_runs(pid) for pid in children))
+
+
+def _within(seconds: float, holds: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _runs(pid: int) -> bool:
+    found = process(pid)
+    return found is not None and found.state not in GONE
 
 
 def test_time_ends_a_search() -> None:

@@ -11,7 +11,6 @@ On the channel, a socket pair that keeps messages apart, a message is a JSON obj
 `knock`, a path, with its socket as a descriptor."""
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
@@ -22,7 +21,8 @@ import socket
 import sys
 from typing import Any
 
-PR_SET_PDEATHSIG = 1
+from ringfence.host.parent import end_with
+
 MESSAGE_BYTES = 1 << 20
 BACKLOG = 128
 
@@ -118,8 +118,7 @@ def main(argv: list[str]) -> int:
     channel_fd, service_pid, group = map(int, argv)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0 or os.getppid() != service_pid:
+    if not end_with(service_pid):
         return 1  # the service ended before it could take us along
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -10,7 +10,6 @@ the host is free of workers while one lives.
 SIGTERM and SIGINT are the service's business: it ends its workers in order."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -35,9 +34,9 @@ from ringfence.block.seats import PlainSeats
 from ringfence.core.errors import BadInput, DeviceFailed, Refused, RingfenceError, Unavailable
 from ringfence.host.clock import wall_ms
 from ringfence.host.pages import PageReader
+from ringfence.host.parent import end_with
 from ringfence.wire import block as wire
 
-PR_SET_PDEATHSIG = 1
 MAX_CONNECTIONS = 128
 DRAIN_S = 2.0
 """How long clients may take to read their last answers at an orderly end."""
@@ -327,8 +326,7 @@ def main(argv: list[str]) -> int:
     channel_fd, service_pid = int(argv[0]), int(argv[1])
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0 or os.getppid() != service_pid:
+    if not end_with(service_pid):
         return 1  # the service ended before it could take us along
     return Worker(socket.socket(fileno=channel_fd)).run()
 

@@ -28,6 +28,13 @@ EXIT_NO_READER = 128 + 13
 NOT_WRITTEN = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
 
 
+class Interrupted(RingfenceError):
+    """Ctrl-C, where a command has something to say to that: what goes on without it, and what to do."""
+
+    code = "interrupted"
+    exit_code = EXIT_INTERRUPTED
+
+
 class ReaderGone(BaseException):
     """Whoever read our output has seen enough."""
 
@@ -45,16 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(error, as_json)
         return EXIT_BAD_COMMAND if error.code in ("bad-command", "left-to-lvm2") else error.exit_code
     except KeyboardInterrupt:
-        room = ROOMS.get(words[0] if words else "", "reports")
-        if room == "pvmove":
-            print("  The hosts go on with it; wait: pvmove; give it up: pvmove --abort", file=sys.stderr)
-        elif room == "handover":
-            volume = _volume(words)
-            told = f"the hosts may go on with it: ringfence why {volume}; take it back: "
-            told += f"ringfence handover {volume} --abort"
-            print(f"  Interrupted; {told}", file=sys.stderr)
-        elif room != "reports":
-            print("  Interrupted; what the daemon had begun may be done: see lvs -a, vgs", file=sys.stderr)
+        told = _interrupted(words)
+        if told is not None or as_json:
+            print_error(told or Interrupted("Interrupted"), as_json)
         return EXIT_INTERRUPTED
     except (BrokenPipeError, ReaderGone):
         # It has seen enough (`ringfence events | head`): as any tool that SIGPIPE ends.
@@ -80,6 +80,21 @@ def _run(words: list[str], as_json: bool) -> int:
     from ringfence.cli.tree import run_tree
 
     return run_tree(words, as_json)
+
+
+def _interrupted(words: Sequence[str]) -> Interrupted | None:
+    """What a command that changes something leaves behind; None: nothing."""
+    match ROOMS.get(words[0] if words else "", "reports"):
+        case "reports":
+            return None
+        case "pvmove":
+            return Interrupted("The hosts go on with it", next="wait: pvmove; give it up: pvmove --abort")
+        case "handover":
+            volume = _volume(words)
+            cure = f"the hosts may go on with it: ringfence why {volume}; take it back: "
+            return Interrupted("Interrupted", next=f"{cure}ringfence handover {volume} --abort")
+        case _:
+            return Interrupted("Interrupted", next="what the daemon had begun may be done: see lvs -a, vgs")
 
 
 def _volume(words: Sequence[str]) -> str:

@@ -150,8 +150,20 @@ def load(name: str, entry: Entry) -> click.Command:
     return command
 
 
+def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from ringfence.cli.version import version_lines  # loads the parts
+
+        for line in version_lines():
+            click.echo(line)
+        ctx.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="ringfence", prog_name="ringfence")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+    help="Show the version, and which parts in C are in use, and exit.",
+)  # fmt: skip
 def root() -> None:
     """Clustered LVM for today: several hosts share one set of disks safely.
 

@@ -91,6 +91,7 @@ def _advice(cluster: ClusterConfig) -> list[str]:
         if node.manual
     ]
     found += _shared_plugs(cluster)
+    found += _shared_addresses(cluster)
     if len(cluster.nodes) == 2 and not cluster.two_node:
         found.append("two nodes without two_node: when one fails, the other has no majority and stops")
     if cluster.naive:
@@ -107,6 +108,21 @@ def _shared_plugs(cluster: ClusterConfig) -> list[str]:
         if (others := [name for name in sharers(cluster, subject) if name > cluster.name_of(subject.node)])
     }
     return sorted(found)
+
+
+def _shared_addresses(cluster: ClusterConfig) -> list[str]:
+    """A node that was copied and not changed to the end.  Only corosync goes by addresses."""
+    if cluster.ring != "corosync":
+        return []
+    owners: dict[str, list[str]] = {}
+    for node in cluster.nodes:
+        for address in node.addresses:
+            owners.setdefault(address, []).append(node.name)
+    return [
+        f"address {address} is given to {' and '.join(names)}: each link of each node needs its own"
+        for address, names in owners.items()
+        if len(names) > 1
+    ]
 
 
 @config.command()
@@ -141,6 +157,8 @@ def apply_file(file: Path | None, socket: str | None, root: Path | None, as_json
     for one in _devices(loaded.cluster, root):
         if one.wrong:
             click.echo(f"  wrong: device {one.line}", err=True)
+    for line in _shared_addresses(loaded.cluster):
+        click.echo(f"  note: {line}", err=True)
     with open_daemon(socket, root) as daemon:
         now = _running(daemon)
         new = _next(loaded.cluster, now, where)

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ringfence.cli import Interrupted
 from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon, user
 from ringfence.core.errors import EXIT_OK, BadInput, Refused
@@ -109,8 +110,9 @@ def drill(
                 if not (final or as_json):
                     click.echo(one_line(result["line"]))
         except KeyboardInterrupt:
-            click.echo(f"the drill goes on; `ringfence fence history {node}` tells its end", err=True)
-            raise
+            raise Interrupted(
+                "the drill goes on", next=f"`ringfence fence history {node}` tells its end"
+            ) from None
     if as_json:
         print_json(result)
     else:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ringfence.cli import Interrupted
 from ringfence.cli.answers import age, columns, one_line, print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon, user
 from ringfence.client import Connection
@@ -68,8 +69,9 @@ def _wait(daemon: Connection, given: Order, *, quiet: bool) -> Progress:
                 if not quiet:
                     click.echo(f"  {one_line(line)}")
     except KeyboardInterrupt:
-        click.echo(f"the order stands; `ringfence fence status {given.node}` shows it", err=True)
-        raise
+        raise Interrupted(
+            "the order stands", next=f"`ringfence fence status {given.node}` shows it"
+        ) from None
     assert last is not None, "it ends with the proof"
     return last
 

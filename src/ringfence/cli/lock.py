@@ -1,5 +1,6 @@
 """`ringfence lock`: hold a lock of the cluster while a command runs, in the manner of flock(1)."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,16 +9,26 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
 
 from ringfence.cli.answers import print_error, print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
-from ringfence.client import Lock
+from ringfence.client import Connection, Lock
 from ringfence.client.messages import lock_lost
-from ringfence.core.errors import EXIT_FAILED, EXIT_OK, Deadlock, LockHeld, RingfenceError, TimedOut
+from ringfence.core.errors import (
+    EXIT_FAILED,
+    EXIT_OK,
+    Deadlock,
+    LockHeld,
+    LocksLost,
+    RingfenceError,
+    TimedOut,
+    Unavailable,
+)
 from ringfence.core.locknames import unescape
 from ringfence.core.modes import Mode
 
@@ -27,6 +38,16 @@ EXIT_CANNOT_RUN = 126
 EXIT_NOT_FOUND = 127
 MOST_WAIT_S = 1e9
 """Thirty years; beyond, milliseconds would not fit what carries them."""
+PAUSE_S = 0.1
+"""Between two attempts to reach a daemon that is not there."""
+CURES = {
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG), "check its name"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EISDIR), "make it a file that may be executed"),
+    errno.ENOEXEC: "make it a program, or a script whose first line names an interpreter",
+    errno.ETXTBSY: "try again when it is written",
+    errno.E2BIG: "give it less to read in its arguments and environment",
+    **dict.fromkeys((errno.ENOMEM, errno.EAGAIN), "try again when this host has more room"),
+}
 FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -36,7 +57,10 @@ FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option("-m", "--mode", type=click.Choice(MODES, case_sensitive=False), default="EX", show_default=True)
 @click.option("-n", "--nonblock", is_flag=True, help="Fail rather than wait.")
-@click.option("-w", "--wait", type=click.FloatRange(0), metavar="SECONDS", help="Wait no longer than this.")
+@click.option(
+    "-w", "--wait", type=click.FloatRange(0), metavar="SECONDS",
+    help="Wait no longer than this, also for a daemon that is being restarted.",
+)  # fmt: skip
 @click.option(
     "-E", "--conflict-exit-code", "conflict", type=click.IntRange(0, 255), default=1, show_default=True,
     help="Exit code when the lock was not had in time.",
@@ -81,15 +105,17 @@ def lock(
         for process in running:
             process.terminate()
 
-    with open_daemon(socket, root) as daemon:
+    def ask(daemon: Connection, wait_ms: int | None) -> Lock:
         began_s = time.monotonic()
+        space = daemon.lockspace(unescape(lockspace), wait_ms=wait_ms)
+        left_ms = wait_ms and max(1, wait_ms - round((time.monotonic() - began_s) * 1000))
+        return space.lock(
+            unescape(resource), mode.upper(), wait_ms=left_ms, deadlock=deadlock, owner=owner, on_lost=on_lost
+        )
+
+    with ExitStack() as connected:
         try:
-            space = daemon.lockspace(unescape(lockspace), wait_ms=wait_ms)
-            left_ms = wait_ms and max(1, wait_ms - round((time.monotonic() - began_s) * 1000))
-            held = space.lock(
-                unescape(resource), mode.upper(), wait_ms=left_ms, deadlock=deadlock, owner=owner,
-                on_lost=on_lost,
-            )  # fmt: skip
+            held = _had(partial(open_daemon, socket, root), ask, wait_ms, connected)
         except RingfenceError as error:
             if error.code not in NOT_IN_TIME:
                 raise
@@ -105,6 +131,28 @@ def lock(
             if lost.is_set():
                 raise lock_lost(held.what, "this node was given up by the cluster, or its daemon ended")
             return code
+
+
+def _had(
+    connect: Callable[[], Connection],
+    ask: Callable[[Connection, int | None], Lock],
+    wait_ms: int | None,
+    connected: ExitStack,
+) -> Lock:
+    """The lock, had of whichever daemon is there within wait_ms: one that is restarted forgets who waited.
+
+    Raises what the last one said, or that there is none."""
+    until_s = time.monotonic() + (wait_ms or 0) / 1000
+    while True:
+        try:
+            daemon = connected.enter_context(connect())
+            left_ms = wait_ms and max(1, round((until_s - time.monotonic()) * 1000))
+            return ask(daemon, left_ms)
+        except (Unavailable, LocksLost) as error:
+            if not error.retry or time.monotonic() + PAUSE_S > until_s:
+                raise
+            connected.close()
+        time.sleep(PAUSE_S)
 
 
 def _tell(held: Lock, as_json: bool) -> None:
@@ -149,11 +197,9 @@ def _run(
         try:
             process = subprocess.Popen(command, env=env, pass_fds=(held.fileno(),))
         except OSError as error:
-            not_there = isinstance(error, FileNotFoundError)
-            cure = "check its name" if not_there or not command[0] else "make it a file that may be executed"
-            words = RingfenceError(f"cannot run {command[0] or repr('')}: {error.strerror}", next=cure)
-            print_error(words, as_json)
-            return EXIT_NOT_FOUND if not_there else EXIT_CANNOT_RUN
+            words = f"cannot run {command[0] or repr('')}: {error.strerror}"
+            print_error(RingfenceError(words, next=_cure(error, command[0])), as_json)
+            return EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_CANNOT_RUN
         running.append(process)
         if lost.is_set():
             process.terminate()
@@ -161,6 +207,13 @@ def _run(
     if lost.is_set():
         return EXIT_FAILED
     return code if code >= 0 else 128 - code
+
+
+def _cure(error: OSError, command: str) -> str:
+    """What makes a command run that could not be; empty where the error says it all."""
+    if error.errno == errno.ENOENT and os.path.exists(command):
+        return "check the interpreter that its first line names"
+    return CURES.get(error.errno or 0, "") if command else CURES[errno.ENOENT]
 
 
 @contextmanager

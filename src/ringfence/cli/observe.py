@@ -18,6 +18,7 @@ from ringfence.cli.answers import (
 )
 from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.cli.status_view import print_rich, status_lines
+from ringfence.cli.verbs.words import bare
 from ringfence.client import Connection
 from ringfence.core.errors import EXIT_OK, BadInput
 from ringfence.core.locknames import unescape
@@ -49,15 +50,18 @@ def status(socket: str | None, root: Path | None, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("target", default="")
+@click.argument("target", required=False)
 @daemon_options
 @json_option
-def why(target: str, socket: str | None, root: Path | None, as_json: bool) -> None:
+def why(target: str | None, socket: str | None, root: Path | None, as_json: bool) -> None:
     """Why TARGET is stuck: who holds it, since when, which fence attempt runs, what comes next.
 
-    TARGET is VG/LV, a VG, LOCKSPACE/RESOURCE or a node; without it, everything that is stuck."""
+    TARGET is VG/LV (or the path of its device), a VG, LOCKSPACE/RESOURCE or a node; without it, everything
+    that is stuck."""
+    if target is not None and not (target := bare(target)):  # $lv of a script that has not set it, say
+        raise click.UsageError("TARGET is empty: leave it out to be told of everything")
     with open_daemon(socket, root) as daemon:
-        answer: dict[str, Any] = daemon.why(target)
+        answer: dict[str, Any] = daemon.why(target or "")
     if as_json:
         print_json(answer)
         return
@@ -167,11 +171,13 @@ def lockspaces(socket: str | None, root: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("lockspace", default="")
+@click.argument("lockspace", required=False)
 @click.option("--deadlocks", is_flag=True, help="Ask every node for clients that wait in a ring.")
 @daemon_options
 @json_option
-def locks(lockspace: str, deadlocks: bool, socket: str | None, root: Path | None, as_json: bool) -> int:
+def locks(
+    lockspace: str | None, deadlocks: bool, socket: str | None, root: Path | None, as_json: bool
+) -> int:
     """Who holds what in LOCKSPACE (default: in all), who waits for it, and behind whom.
 
     STATE kept: this node has it from an earlier use and gives it back when it is asked.  Below: the
@@ -180,10 +186,12 @@ def locks(lockspace: str, deadlocks: bool, socket: str | None, root: Path | None
     ended (PERSISTENT); `ringfence lockspace purge` lets go of it.
 
     --deadlocks asks all of them, of all lockspaces.  Exit 0: no deadlock; 1: there are some."""
+    if lockspace == "":
+        raise click.UsageError("LOCKSPACE is empty: leave it out to be told of all")
     if deadlocks and lockspace:
         raise click.UsageError("--deadlocks looks through all lockspaces")
     with open_daemon(socket, root) as daemon:
-        answer = daemon.call(calls.Deadlocks()) if deadlocks else daemon.locks(unescape(lockspace))
+        answer = daemon.call(calls.Deadlocks()) if deadlocks else daemon.locks(unescape(lockspace or ""))
     if as_json:
         print_json(answer)
     elif deadlocks:

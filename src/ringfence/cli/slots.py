@@ -1,5 +1,6 @@
 """slots add, slots forget, slots show."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from ringfence.cli.answers import one_line, print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.client import Connection
 from ringfence.client.messages import new_id
-from ringfence.core.errors import TimedOut
+from ringfence.core.errors import BadInput, Refused, TimedOut
 from ringfence.wire import client as calls
 
 SILENT_MS = 2_000
@@ -60,7 +61,12 @@ def forget(vg: str, yes: bool, socket: str | None, root: Path | None) -> None:
     Refused where this host finds the VG as this cluster's, or its slots. If another host does, and a victim
     lives, both may write."""
     if not yes:
-        click.confirm(f"Was VG {vg} removed, or taken off, for every host?", abort=True, err=True)
+        if not sys.stdin.isatty():
+            raise BadInput(
+                "slots forget asks first, and there is no terminal", next=f"ringfence slots forget {vg} --yes"
+            )
+        if not click.confirm(f"Was VG {vg} removed, or taken off, for every host?", err=True):
+            raise Refused(f"VG {vg}: not forgotten", next="nothing was changed")
     with open_daemon(socket, root) as daemon:
         click.echo(f"  {daemon.call(calls.SlotsForget(vg))['message']}")
 

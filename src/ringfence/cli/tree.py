@@ -2,14 +2,13 @@
 
 import click
 
-from ringfence.cli import EXIT_INTERRUPTED
 from ringfence.cli.answers import one_line, print_error
 from ringfence.cli.commands import root
 from ringfence.core.errors import EXIT_BAD_COMMAND, EXIT_FAILED, EXIT_OK, BadInput, RingfenceError
 
 
 def run_tree(words: list[str], as_json: bool) -> int:
-    """Returns the exit code.  Raises RingfenceError, ReaderGone."""
+    """Returns the exit code.  Raises RingfenceError, ReaderGone, KeyboardInterrupt."""
     try:
         code = root.main(words, prog_name="ringfence", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -22,7 +21,7 @@ def run_tree(words: list[str], as_json: bool) -> int:
         print_error(RingfenceError(one_line(error.format_message())), as_json)
         return EXIT_FAILED
     except click.Abort:
-        return EXIT_INTERRUPTED
+        raise KeyboardInterrupt from None  # click's name for it
     return code if isinstance(code, int) else EXIT_OK
 
 

@@ -125,6 +125,8 @@ class Context:
 
         self.killed: list[str] = []
         """VGs that an admin has stopped here (lvmlockctl --kill): no lock is given there, no table loaded."""
+        self.unseen: tuple[str, ...] = ()
+        """VGs that were stopped here by hand and were on no disk when this host last looked for them."""
 
     @property
     def now_ms(self) -> int:
@@ -275,6 +277,12 @@ class Context:
         uuids = {vg: kept.get(was) or self.vg_uuid(f"{VG_SPACE}{was}") for vg, was in names.items()}
         others = {vg: uuid for vg, uuid in kept.items() if vg not in names and vg not in names.values()}
         self._keep_stopped(others | uuids)
+
+    def note_unseen(self, vgs: Sequence[str], removed: Sequence[str]) -> None:
+        """Args: removed: of them, those that are no more.  The others may be on disks that come back."""
+        gone = dict.fromkeys(removed)
+        self._keep_stopped({vg: uuid for vg, uuid in self.stopped.items() if vg not in gone})
+        self.unseen = tuple(vg for vg in vgs if vg not in gone)
 
     def note_started(self, vg: str) -> None:
         """Whoever starts it: the next daemon then does, too."""

@@ -173,7 +173,9 @@ class Explanation:
             lines += self._victim_lines(victim)
         waiting = self._joining_lines(name, space)
         waiting += [self._use_line(use) for use in self._locker.waiting() if use.lockspace == name]
-        return _answer(name, bool(waiting) or not quiet, [*lines, *waiting])
+        vg = vg_of(name) or ""
+        killed = self._by_hand(vg) if vg in context.killed else []
+        return _answer(name, bool(waiting) or not quiet, [*lines, *waiting, *killed])
 
     def _of_vg(self, name: str, space: Lockspace) -> dict[str, Any]:
         """Its lockspace, and the lock that every command for it takes."""
@@ -195,8 +197,13 @@ class Explanation:
             if vg in ("", one)
         ]
         stopped = [
-            f"VG {one} was stopped on {me} by hand: it does not start by itself there "
-            f"until the host boots; next: ringfence vgchange --lockstart {one}"
+            f"VG {one} was stopped on {me} by hand: it does not start by itself there until the host boots; "
+            + (
+                "and no disk had it when that host last looked: it was removed, or its disks are missing; "
+                "next: ringfence vgs"
+                if one in context.unseen
+                else f"next: ringfence vgchange --lockstart {one}"
+            )
             for one in context.stopped
             if vg in ("", one) and not context.is_in(space_of(one))
         ]
@@ -239,7 +246,7 @@ class Explanation:
             lines.append(self._frozen_line(lockspace))
         vg = vg_of(lockspace) or ""
         lines += self._slots.lines(vg=vg)
-        if vg in self._context.killed and resource != VG_RESOURCE:
+        if vg in self._context.killed:
             lines += self._by_hand(vg)
         for victim in victims:
             lines += self._victim_lines(victim)

@@ -114,7 +114,9 @@ class Handovers:
         def finished(result: object, error: RingfenceError | None) -> None:
             self.busy.pop(ask.uuid, None)
             if not isinstance(error, LocksLost):
-                failed = str(error) if error is not None else ""
+                failed, me = str(error) if error is not None else "", context.name(context.me)
+                if failed and me not in failed:  # it is read on the giver
+                    failed = f"on {me}: {failed}"
                 context.submit(entries.HandoverTold(fact.by, ask.number, ask.uuid, failed))
 
         self.busy[ask.uuid] = f"a hand-over from {name}"

@@ -305,6 +305,15 @@ class NoteRenamed(_Order, frozen=True):
     """Name now -> name that it was stopped under."""
 
 
+class NoteUnseen(_Order, frozen=True):
+    """Which of the VGs that were stopped here by hand this host's last look at the disks has not found.
+    Answer: None, at once."""
+
+    vgs: tuple[str, ...]
+    removed: tuple[str, ...]
+    """Of them those of which it was said that they are no more: nothing is left to be started."""
+
+
 class NoteUnclean(_Order, frozen=True):
     """This host has seen which LVs of a VG are being zeroed or wiped.  Answer: None, at once.
 
@@ -773,7 +782,7 @@ ENGINE_ORDERS = (
     Acquire, Convert, Release, FindLock, FindLocks, LocksTogether, Holders, SeqnoHeard, JoinLockspace,
     GiveBack, HoldOff, LeaveLockspace, Joined, LockspaceMembers, Publish, AskReload, SayGoodbye, NoteSlots,
     EndSlots, NoteUnclean, NoteProgress, Wanted, Recall, Remember, LocksThere, Identity, Pause, GoOn,
-    AskHandover, AwaitTaken, Handovers, NoteStopped, NoteRenamed,
+    AskHandover, AwaitTaken, Handovers, NoteStopped, NoteRenamed, NoteUnseen,
 )  # fmt: skip
 StorageOrder = (
     ScanDevices | ReadBlocks | ReadDisks | ReadText | SaveText | WriteBlocks | WriteVersion | ZeroBlocks
@@ -791,7 +800,7 @@ Order = (
     | JoinLockspace | GiveBack | HoldOff | LeaveLockspace | Joined | LockspaceMembers | Publish
     | AskReload | SayGoodbye | NoteSlots | EndSlots | NoteUnclean | NoteProgress | Wanted | Recall | Remember
     | LocksThere | Identity | CallAgent | Pause | GoOn | AskHandover | AwaitTaken
-    | Handovers | NoteStopped | NoteRenamed | Staggered | DriverOrder
+    | Handovers | NoteStopped | NoteRenamed | NoteUnseen | Staggered | DriverOrder
 )  # fmt: skip
 
 Command = Generator[Order, Any, Any]

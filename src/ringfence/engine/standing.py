@@ -159,7 +159,11 @@ def _next_step(context: Context, barrier: Barrier | None) -> str:
 
 def _how_quorum_comes_back(context: Context, barrier: Barrier | None) -> str:
     step = "it goes on by itself when enough of the missing nodes are back"
-    if context.state is not None or barrier is None:
+    if barrier is None:
+        return step
+    if context.refused and all(node.id in barrier.members for node in context.config.nodes):
+        return "it goes on when who is not admitted is put right, and restarted"
+    if context.state is not None:
         return step
     # It was started without the others: what they last held, nobody here can know.
     absent = ", ".join(node.name for node in context.config.nodes if node.id not in barrier.members)

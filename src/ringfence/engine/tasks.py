@@ -19,7 +19,7 @@ import msgspec
 
 from ringfence.core.errors import InternalError, Refused, RingfenceError, TimedOut, from_dict, printable
 from ringfence.core.evidence import Power
-from ringfence.core.locknames import vg_of
+from ringfence.core.locknames import VG_SPACE, vg_of
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.agent_calls import AgentCalls, Call
@@ -213,6 +213,9 @@ class Tasks:
         if isinstance(done, orders.ReloadPath):
             if (done.vg, done.uuid) in self.opened:  # else it is being closed meanwhile
                 self.opened[done.vg, done.uuid] = done.name
+            for use in self._locker.persistent_on(f"{VG_SPACE}{done.vg}", done.uuid):
+                if use.named == f"LV {done.vg}/{done.lv}":  # another LV may have that name from now on
+                    use.named = f"LV {done.vg}/{done.name}"
             self.was_reloaded(done, task.what)
 
     def _note_hold(self, done: orders.Order | None) -> None:
@@ -393,6 +396,9 @@ class Tasks:
                 return True, None
             case orders.NoteRenamed():
                 self._context.note_renamed(order.names)
+                return True, None
+            case orders.NoteUnseen():
+                self._context.note_unseen(order.vgs, order.removed)
                 return True, None
             case orders.NoteUnclean():
                 self._context.see_unclean(order.vg, order.uuids)

@@ -43,7 +43,7 @@ from ringfence.engine.state import ClusterState
 from ringfence.membership.authority import Authority
 from ringfence.membership.barrier import Barrier, Verdict
 from ringfence.membership.quorum import is_primary
-from ringfence.wire import FENCING, LEAVE_OUT, ring
+from ringfence.wire import FENCING, LEAVE_OUT, REMOVED_NODES, ring
 from ringfence.wire.entries import LOCK_ENTRIES, Goodbye, VolumeNotice, weight
 from ringfence.wire.ring import Heartbeat, LeaveOut, Ready, Snapshot, Submitted
 
@@ -547,6 +547,11 @@ class Views:
             wall_ms = max(wall_ms, ready.wall_ms)
             if verdict.fresh and node in verdict.stale and life not in known:
                 known.append(life)  # it may still write under what it once was granted
+        if verdict.fresh and verdict.protocol >= REMOVED_NODES:
+            # Of configured nodes that are absent any life may hold something; and what a node may hold that
+            # is remembered as not proven fenced is not less because it was taken out of the configuration.
+            configured = [node.id for node in state.config.nodes]
+            known += sorted({Life(life.node) for life in known if life.node not in configured})
         if verdict.fresh and verdict.protocol >= FENCING:
             for one in remembered(enrolled).values():
                 re_enrol(state, one)

@@ -1,5 +1,6 @@
 """Many seeds, several at a time: what they added up to, and the first that failed."""
 
+import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -8,6 +9,7 @@ from itertools import islice
 
 import msgspec
 
+from ringfence.host.parent import end_with
 from ringfence.sim.mutants import engine
 from ringfence.sim.scenario import Recipe
 from ringfence.sim.world import Report, play
@@ -67,7 +69,7 @@ def run_all(
     totals = Totals()
     failed: list[Recipe] = []
     left = _until(iter(recipes), began + minutes * 60 if minutes else None)
-    with ProcessPoolExecutor(processes, initializer=os.nice, initargs=(GENTLE,)) as pool:
+    with workers(processes, GENTLE) as pool:
         running: dict[Future[Report], Recipe] = {}
         while not failed:
             for recipe in islice(left, processes * AHEAD - len(running)):
@@ -84,6 +86,19 @@ def run_all(
         for one in running:
             one.cancel()
     return totals, min(failed, key=lambda recipe: recipe.seed, default=None)
+
+
+def workers(processes: int, niceness: int = 0) -> ProcessPoolExecutor:
+    """Processes for runs.  They end with this one: if it is killed, nobody tells them that no more come."""
+    # Forked, so that they are this process's own children: a fork server would be their parent otherwise.
+    context = multiprocessing.get_context("fork")
+    return ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(os.getpid(), niceness))
+
+
+def _begin(parent: int, niceness: int) -> None:
+    if not end_with(parent):
+        os._exit(1)
+    os.nice(niceness)
 
 
 def run_one(recipe: Recipe) -> Report:

@@ -17,7 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -27,7 +27,7 @@ import click
 import msgspec
 
 from ringfence.sim import telling
-from ringfence.sim.campaign import processes_here
+from ringfence.sim.campaign import processes_here, workers
 from ringfence.sim.mutants import MUTANTS, planted
 from ringfence.sim.plans import Faults
 from ringfence.sim.scenario import Recipe, Scenario
@@ -259,7 +259,7 @@ def _hunted(
     names: list[str], hunts: Callable[[str], Found], jobs: int, until_s: float | None
 ) -> Iterator[Found]:
     """So many at a time, each as it ends; none is begun after that moment."""
-    with ProcessPoolExecutor(jobs) as pool:
+    with workers(jobs) as pool:
         running: list[Future[Found]] = []
         waiting = deque(names)
         while running or waiting:

@@ -58,5 +58,8 @@ MANY_LOCKS = 8
 """From here on: `LockRequests`, `LockUnlocks` and `LocksBusy`."""
 LEAVE_OUT = 8
 """From here on: `ring.LeaveOut`."""
+REMOVED_NODES = 8
+"""From here on: in a state that begins afresh, victims that disks remember, of nodes that are not configured,
+may have been in any lockspace."""
 SHOWN_IS_USED = 8
 """From here on: a lock that was asked for ahead, and is adopted, is in use with that."""

@@ -82,7 +82,10 @@ def _host(facts: ClusterFacts, host: HostFacts, corosync: CorosyncFacts) -> Iter
         what = f"{name}: corosync-quorumtool says that it is not quorate"
         yield VETO.at(name, what, "corosync-quorumtool -s; start corosync on the hosts that it lacks")
     for line in corosync.differences:
-        yield DISAGREES.at(name, f"{name}: {line}", f"mend {CONF}; then corosync-cfgtool -R")
+        mend = f"mend {CONF}; then corosync-cfgtool -R"
+        if "has addresses" in line:  # corosync takes links out and in, and changes none
+            mend = f"{mend} (an address: stop the cluster first, or take the link out, -R, and in again)"
+        yield DISAGREES.at(name, f"{name}: {line}", mend)
     wanted = facts.cluster.timing.token_ms if facts.cluster is not None else corosync.token_ms
     if corosync.token_ms is not None and corosync.token_ms != wanted:
         what = f"{name}: corosync's token is {corosync.token_ms} ms, [timing] token_ms is {wanted}"

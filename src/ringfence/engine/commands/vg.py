@@ -59,6 +59,7 @@ from ringfence.engine.orders import (
     NoteRenamed,
     NoteStopped,
     NoteUnclean,
+    NoteUnseen,
     OpenPaths,
     OpenVolume,
     Order,
@@ -259,6 +260,11 @@ def autostart(
     renamed = {name: named[uuid] for name, uuid in ours.items() if named.get(uuid, name) != name}
     if renamed:
         yield NoteRenamed(renamed)
+    if by_hand:
+        seen = {known_by for found in disks.vgs for known_by in (found.vg.uuid, found.vg.name)}
+        left = [(name, uuid or name) for name, uuid in by_hand.items() if name not in renamed]
+        unseen = tuple(name for name, what in left if what not in seen)
+        yield NoteUnseen(unseen, tuple(name for name in unseen if name in removed))
     names = [name for name, uuid in ours.items() if uuid not in named and by_hand.get(name) != ""]
     for name in names:
         yield from join(space_of(name))
