@@ -1,7 +1,7 @@
 """Small requests gather where there is more to do than the disk can take, and wait no longer than that."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean
 
@@ -14,6 +14,8 @@ from ringfence.block.connection import FEWER_LANES, LANES
 from ringfence.block.protocol import Command
 from ringfence.block.service import IN_FLIGHT
 from ringfence.lab.nbd_client import NbdClient
+
+STINTS, ROUNDS = 20, 25
 
 
 @pytest.fixture
@@ -88,11 +90,8 @@ def test_a_lone_client_with_many_under_way_needs_one_lane(fast: Rig) -> None:
 
         round_of_it()
         issued.touch()
-        before = _lanes(fast)
-        for _ in range(500):
-            round_of_it()
-        slept = sorted(after - before.get(lane, 0) for lane, after in _lanes(fast).items())
-    assert sum(slept) < 4 * 500, slept  # a round takes 6 where it wakes another to receive meanwhile, 2 else
+        slept = _slept(fast, round_of_it)
+    assert slept < 4  # 6 where it wakes another to receive meanwhile, 2 else
     assert mean(issued.read_bytes()) > 4
 
 
@@ -112,12 +111,21 @@ def test_clients_with_many_under_way_need_not_wake_other_lanes(fast: Rig) -> Non
 
         round_of_both()
         issued.touch()
-        before = _lanes(fast)
-        for _ in range(500):
-            round_of_both()
-        slept = sorted(after - before.get(lane, 0) for lane, after in _lanes(fast).items())
-    assert sum(slept) < 18 * 500, slept  # a round takes 26 where each batch wakes another lane, 11 else
+        slept = _slept(fast, round_of_both)
+    assert slept < 18  # 26 where each batch wakes another lane, 11 else
     assert mean(issued.read_bytes()) > 4
+
+
+def _slept(block: Rig, go_round: Callable[[], None]) -> float:
+    """How often the worker's threads sleep for a round, in the quietest of some stints: where the machine has
+    much else to do they also wait for single answers."""
+    counts = []
+    for _ in range(STINTS):
+        before = _lanes(block)
+        for _ in range(ROUNDS):
+            go_round()
+        counts.append(sum(after - before.get(lane, 0) for lane, after in _lanes(block).items()))
+    return min(counts) / ROUNDS
 
 
 def _lanes(block: Rig) -> dict[str, int]:
