@@ -164,6 +164,7 @@ def test_a_slash_in_a_lockspaces_name_is_printed_as_it_is_typed_again(two: Lab) 
         what = holder.stdout.readline().split(" is held EX")[0]
         assert f"{what} is held EX by {ONE}" in done(two, TWO, "why", what)
         holder.send_signal(signal.SIGINT)
+    done(two, ONE, "lockspace", "leave", r"a\x2fb")
 
 
 def test_a_lockspace_that_does_not_exist(two: Lab) -> None:
