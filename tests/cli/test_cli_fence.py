@@ -1,5 +1,7 @@
 """fence NODE, fence status, disarm and arm, node re-enrol: what is asked, said, and the exit codes."""
 
+import signal
+import threading
 from typing import Any
 
 import pytest
@@ -64,6 +66,35 @@ def test_fence_node_tells_what_happens_until_there_is_proof(daemon: CannedDaemon
     (ordered,) = [call for call in daemon.calls if isinstance(call, calls.FenceNode)]
     assert (ordered.node, ordered.who, ordered.why, ordered.action) == ("n3", "ann", "it smokes", "reboot")
     assert ordered.asked_ns > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "at", "told"),
+    [
+        ("n3 --yes", calls.FenceNode, "the order may stand; `ringfence fence status n3` shows it"),
+        ("n3 --yes", calls.FenceStatus, "the order stands; `ringfence fence status n3` shows it"),
+        ("drill n3", calls.FenceDrill, "the drill goes on; `ringfence fence history n3` tells its end"),
+    ],
+)
+def test_interrupted_it_says_what_goes_on(
+    daemon: CannedDaemon, run: Run, words: str, at: type, told: str
+) -> None:
+    answers(daemon)
+    orders = daemon.answer
+
+    def interrupted(call: Any) -> Any:
+        if not isinstance(call, at):
+            return orders(call)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return [({"line": "begins"}, False)]
+
+    daemon.answer = interrupted
+    ran = run("fence", *words.split())
+    assert (ran.code, ran.err) == (130, f"  {told}\n")
+    ran = run("fence", *words.split(), "--json")
+    assert (ran.code, ran.err) == (130, "")
+    error = ran.json["error"]
+    assert (error["code"], f"{error['message']}; {error['next']}") == ("interrupted", told)
 
 
 def test_what_was_purged_meanwhile_is_fenced(daemon: CannedDaemon, run: Run) -> None:

@@ -156,6 +156,17 @@ def test_w_is_also_for_a_daemon_that_is_restarted(two: Lab) -> None:
             assert one.returncode == 0
 
 
+def test_a_slash_in_a_lockspaces_name_is_printed_as_it_is_typed_again(two: Lab) -> None:
+    ran = ringfence(two, ONE, "lock", "a/b", "c", "--", "sh", "-c", 'echo "$RINGFENCE_LOCKSPACE"')
+    assert ran.stdout == "a\\x2fb\n"
+    with start(two, ONE, r"a\x2fb", "c") as holder:
+        assert holder.stdout is not None
+        what = holder.stdout.readline().split(" is held EX")[0]
+        assert f"{what} is held EX by {ONE}" in done(two, TWO, "why", what)
+        holder.send_signal(signal.SIGINT)
+    done(two, ONE, "lockspace", "leave", r"a\x2fb")
+
+
 def test_a_lockspace_that_does_not_exist(two: Lab) -> None:
     for verb in ("leave", "purge"):
         ran = ringfence(two, ONE, "lockspace", verb, "nosuch")

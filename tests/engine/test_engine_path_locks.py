@@ -155,6 +155,26 @@ def test_a_lock_whose_path_could_not_be_opened_is_told_of(world: World, monkeypa
     assert not host.do(calls.Why("vg0/vm1"))["stuck"]
 
 
+def test_a_lock_whose_path_could_be_neither_opened_nor_closed_is_told_of(
+    world: World, monkeypatch: Any
+) -> None:
+    """The block service is away while an LV is made: nobody knows whether that is open, so the lock stays."""
+    host, carried_out = world.hosts[2], world.hosts[2]._do
+
+    def away(body: Any) -> Any:
+        if isinstance(body, orders.OpenPath | orders.ClosePath):
+            raise DeviceFailed("no block service answers")
+        return carried_out(body)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(host, "_do", away)
+        with pytest.raises(DeviceFailed, match="was created, but not activated"):
+            host.do(calls.LvCreate("vg0", "new", extents=1))
+    assert "vg0/new is active here, but its export is gone" in host.do(calls.Why())["lines"][0]
+    host.do(calls.LvChange("vg0", "new", "ey"))
+    assert not host.do(calls.Why())["stuck"]
+
+
 def test_who_has_opened_nothing_keeps_no_lock_though_the_block_service_is_silent(
     world: World, monkeypatch: Any
 ) -> None:

@@ -43,12 +43,19 @@ def order(
     with open_daemon(socket, root) as daemon:
         if not yes:
             _ask(daemon, node)
-        given = order_fence(daemon, node, who=who or user(), why=reason, action=action)
-        if node == daemon.status()["node"] and wait:
-            if not as_json:
-                click.echo(f"{node} is this host: another member fences it; nothing more is heard of it here")
-            wait = False
-        last = _wait(daemon, given, quiet=as_json) if wait else None
+        stands = "may stand"
+        try:
+            given = order_fence(daemon, node, who=who or user(), why=reason, action=action)
+            stands = "stands"
+            if node == daemon.status()["node"] and wait:
+                if not as_json:
+                    told = "another member fences it; nothing more is heard of it here"
+                    click.echo(f"{node} is this host: {told}")
+                wait = False
+            last = _wait(daemon, given, quiet=as_json) if wait else None
+        except KeyboardInterrupt:
+            cure = f"`ringfence fence status {node}` shows it"
+            raise Interrupted(f"the order {stands}", next=cure) from None
     answer = {"node": node, "order": given.id, "lives": list(given.lives)}
     if as_json and last is None:
         print_json(answer)
@@ -63,15 +70,10 @@ def order(
 
 def _wait(daemon: Connection, given: Order, *, quiet: bool) -> Progress:
     last = None
-    try:
-        for last in follow(daemon, given):
-            for line in last.lines:
-                if not quiet:
-                    click.echo(f"  {one_line(line)}")
-    except KeyboardInterrupt:
-        raise Interrupted(
-            "the order stands", next=f"`ringfence fence status {given.node}` shows it"
-        ) from None
+    for last in follow(daemon, given):
+        for line in last.lines:
+            if not quiet:
+                click.echo(f"  {one_line(line)}")
     assert last is not None, "it ends with the proof"
     return last
 

@@ -48,7 +48,7 @@ from ringfence.client.messages import (
 from ringfence.client.place import connection_lost, socket_path
 from ringfence.core.errors import BadInput, NotFound, RingfenceError, TimedOut, Unavailable
 from ringfence.core.ids import Token
-from ringfence.core.locknames import text_of
+from ringfence.core.locknames import lockspace_text_of, text_of
 from ringfence.core.modes import Mode
 from ringfence.wire import client as calls
 from ringfence.wire.client import Call, Request
@@ -213,7 +213,7 @@ class Lockspace:
     """A lockspace that this node has joined; see `ringfence.client.blocking.Lockspace`."""
 
     def __init__(self, connection: Connection, name: str | bytes, joined: AsyncLink) -> None:
-        self.name = text_of(name)
+        self.name = lockspace_text_of(name)
         self._connection = connection
         self._joined: AsyncLink | None = joined
         """A link to the daemon that joined it; None: left."""

@@ -8,7 +8,7 @@ from ringfence.client.link import Gone, Link
 from ringfence.client.lock import Lock
 from ringfence.client.messages import check_cached, check_callbacks, mode_of, not_granted
 from ringfence.core.errors import NotFound
-from ringfence.core.locknames import text_of
+from ringfence.core.locknames import lockspace_text_of, text_of
 from ringfence.core.modes import MODE_NAMES, UN, Mode
 from ringfence.wire import client as calls
 
@@ -33,7 +33,7 @@ class Lockspace:
     after a restart of the daemon joins anew; one that was left, here or by another process, stays left."""
 
     def __init__(self, connection: "Connection", name: str | bytes, joined: Link | None = None) -> None:
-        self.name = text_of(name)
+        self.name = lockspace_text_of(name)
         self._connection = connection
         self._joined = joined
         """A link to the daemon that joined it; None: it is left, or somebody else sees to that."""

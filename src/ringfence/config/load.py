@@ -107,7 +107,8 @@ def load(paths: Paths, file: Path | None = None) -> Loaded:
             f"there is no {file}", next="write it (`ringfence init`; `man ringfence.toml` shows an example)"
         ) from None
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}", next="check its owner and mode") from None
+        cure = "check its owner and mode" if isinstance(error, PermissionError) else "name a file"
+        raise ConfigError(f"cannot read {file}: {error.strerror}", next=cure) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file} is not UTF-8", next="save it as UTF-8") from None
     loaded = parse(text, str(file))

@@ -75,6 +75,11 @@ def text_of(name: str | bytes) -> str:
         raise BadInput(f"{name!r} is no text", next="give bytes") from None
 
 
+def lockspace_text_of(name: str | bytes) -> str:
+    """The same of a lockspace's name: the one text that it has everywhere, once it is known to be one."""
+    return text_of(name).replace("/", "\\x2f")
+
+
 def lockspace_name(text: str) -> str:
     """The one text of the lockspace's name that was written down as `text`.
 

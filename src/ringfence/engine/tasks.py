@@ -207,6 +207,8 @@ class Tasks:
         for one in _opens(done):  # or not: what failed is closed next
             self.opened[one.vg, one.uuid] = one.lv
         if failed:
+            if isinstance(done, orders.ClosePath):
+                self._not_closed(done)
             return
         self._note_hold(done)
         self.was_opened(_opened_by(done, answer))
@@ -217,6 +219,11 @@ class Tasks:
                 if use.named == f"LV {done.vg}/{done.lv}":  # another LV may have that name from now on
                     use.named = f"LV {done.vg}/{done.name}"
             self.was_reloaded(done, task.what)
+
+    def _not_closed(self, order: orders.ClosePath) -> None:
+        """Whose lock is still here is open, or broken if there is no path of it: `why` tells."""
+        if self._locker.persistent_on(f"{VG_SPACE}{order.vg}", order.uuid):
+            self.opened[order.vg, order.uuid] = order.lv
 
     def _note_hold(self, done: orders.Order | None) -> None:
         if isinstance(done, orders.ClosePath) or (
