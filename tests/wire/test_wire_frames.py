@@ -30,7 +30,7 @@ def test_ready_is_heard_in_any_protocol_and_nothing_else_is() -> None:
 
 def test_an_entry_of_another_protocol_is_not_taken_for_ours() -> None:
     """The same name may mean something else there."""
-    assert ring.decode(frame(9, Heartbeat(5, {})), SPEAKS).items == ()
+    assert ring.decode(frame(SPEAKS.high + 1, Heartbeat(5, {})), SPEAKS).items == ()
 
 
 def test_what_a_node_speaks_is_always_said_and_silence_is_not_the_first_protocol() -> None:

@@ -24,7 +24,7 @@ from ringfence.sim.faults import Fault, parse_fault
 from ringfence.sim.plans import Faults, draw_plan
 from ringfence.sim.power import TOPOLOGIES
 from ringfence.sim.stories import RINGS, STORIES, draw_story
-from ringfence.wire import SPEAKS
+from ringfence.wire import MANY_LOCKS
 
 STEPS = 4000
 NODES = (2, 2, 3, 3, 3, 4, 4, 5)
@@ -38,7 +38,8 @@ RESTARTS = 0.2
 AFTERMATH_MS = 4000
 BRISK_MS = 8000
 """With `strikes`, the last fault of a swarm strikes before that."""
-OLDER = SPEAKS.high - 1
+OLDER = MANY_LOCKS - 1
+"""The last protocol that lacks entries of this one: of those since then only a meaning is another."""
 RULER = "----"
 
 

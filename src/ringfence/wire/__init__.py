@@ -22,7 +22,7 @@ class Speaks(msgspec.Struct, frozen=True, array_like=True):
         return f"protocol {self.low}" if self.low == self.high else f"protocols {self.low} to {self.high}"
 
 
-SPEAKS = Speaks(1, 8)
+SPEAKS = Speaks(1, 9)
 """Of this ringfence."""
 UNSAID = Speaks(0, 0)
 """Of a node that says nothing of it: it is from before there was more than one.  It calls its protocol 1, but
@@ -58,8 +58,8 @@ MANY_LOCKS = 8
 """From here on: `LockRequests`, `LockUnlocks` and `LocksBusy`."""
 LEAVE_OUT = 8
 """From here on: `ring.LeaveOut`."""
-REMOVED_NODES = 8
-"""From here on: in a state that begins afresh, victims that disks remember, of nodes that are not configured,
-may have been in any lockspace."""
 SHOWN_IS_USED = 8
 """From here on: a lock that was asked for ahead, and is adopted, is in use with that."""
+REMOVED_NODES = 9
+"""From here on: in a state that begins afresh, victims that disks remember, of nodes that are not configured,
+may have been in any lockspace."""
