@@ -135,13 +135,19 @@ def test_a_script_without_its_interpreter_is_not_sought_by_name(two: Lab, tmp_pa
     )  # fmt: skip
 
 
-def test_w_is_also_for_a_daemon_that_is_restarted(two: Lab) -> None:
+@pytest.mark.parametrize("cleanly", [False, True])
+def test_w_is_also_for_a_daemon_that_is_restarted(two: Lab, cleanly: bool) -> None:
     """One waits under it and is forgotten, one comes meanwhile and meets nobody: both have it in the end."""
     with start(two, ONE, "games", "late", "--", "sleep", "60") as holder:
-        eventually(lambda: "late" in done(two, ONE, "locks", "games"))
+        eventually(lambda: "late" in ringfence(two, ONE, "locks").stdout)
         waiting = start(two, TWO, "games", "late", "-m", "PR", "-w", "60", "--", "echo", "inside")
         eventually(lambda: f" {ONE}\n" in done(two, TWO, "locks", "games"))
-        two.kill(TWO, Part.DAEMON)
+        if cleanly:  # as `systemctl restart` does: whoever waits is refused
+            daemon = two.part(TWO, Part.DAEMON).pid
+            os.kill(daemon, signal.SIGTERM)
+            eventually(lambda: not two.alive(TWO, daemon))
+        else:
+            two.kill(TWO, Part.DAEMON)
         try:
             coming = start(two, TWO, "games", "late", "-m", "PR", "-w", "60", "--", "echo", "inside")
             ran = ringfence(two, TWO, "lock", "games", "late", "-w", "0.5", "--", "true")
