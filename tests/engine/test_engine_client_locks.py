@@ -209,6 +209,8 @@ def test_the_time_limit_of_a_conversion_that_was_never_told_ends_with_it(world: 
     world.go_on()
     world.pass_ms(500)
     assert one.do(calls.Unlock(held)) == {"released": True}
+    assert one.node._running is not None
+    assert not one.node._running.locker._in_flight, "what has ended is not remembered for ever"
 
 
 def _story(directory: Path, seed: int) -> list[str]:

@@ -317,6 +317,10 @@ def test_one_that_goes_while_no_daemon_runs_here_may_be_on_a_disk_that_is_missin
         assert "it was removed, or its disks are missing; next: ringfence vgs" in line
         assert "--lockstart" not in line
     assert "vg0" in two.node.context.stopped, "a disk that comes back brings no VG that starts by itself"
+    one.do(calls.VgCreate("vg0", (str(sharing.image),), shared=True))  # another one, which was seen
+    sharing.pass_ms(3000)
+    two.do(calls.VgChange("lockstop", "vg0"))
+    assert "next: ringfence vgchange --lockstart vg0" in two.do(calls.Why("vg0"))["lines"][-1]
 
 
 def test_vgs_that_were_stopped_and_go_by_each_other_s_names_stay_so(sharing: World) -> None:

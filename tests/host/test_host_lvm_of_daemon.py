@@ -1,6 +1,7 @@
 """What stock LVM2 has through a daemon (`daemon.lvm`): the next one adopts it, or it is ended."""
 
 import asyncio
+import errno
 import resource
 import subprocess
 import sys
@@ -265,6 +266,30 @@ def test_a_process_of_which_nothing_can_be_told_has_not_ended(
 
     asyncio.run(watched())
     assert told == [ProcessEnded(lock.pid, lock.started)]
+
+
+def test_a_process_of_which_nothing_can_be_told_is_not_killed(
+    fake: FakeMapper, command: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be another's by now; whether the command has ended is not known either."""
+    lock = changes(command)
+    other = LvmLock("lvm_vg0", "VGLK", "ex", "3.1.9", "VG vg0", lock.pid, lock.started - 1)
+
+    def untold(pid: int) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def drop() -> None:
+        one = host(fake, other)
+        with monkeypatch.context() as patch:
+            patch.setattr(lvm, "process", untold)
+            patch.setattr(lvm, "ENDING_S", 0.1)
+            with pytest.raises(Unavailable, match="do not end: VG vg0"):
+                await one.drop_all()
+        await one.drop_all()
+
+    asyncio.run(drop())
+    with pytest.raises(subprocess.TimeoutExpired):
+        command.wait(0.1)
 
 
 @contextmanager

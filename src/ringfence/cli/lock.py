@@ -19,16 +19,7 @@ from ringfence.cli.answers import print_error, print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.client import Connection, Lock
 from ringfence.client.messages import lock_lost
-from ringfence.core.errors import (
-    EXIT_FAILED,
-    EXIT_OK,
-    Deadlock,
-    LockHeld,
-    LocksLost,
-    RingfenceError,
-    TimedOut,
-    Unavailable,
-)
+from ringfence.core.errors import EXIT_FAILED, EXIT_OK, Deadlock, LockHeld, RingfenceError, TimedOut
 from ringfence.core.locknames import unescape
 from ringfence.core.modes import Mode
 
@@ -148,8 +139,9 @@ def _had(
             daemon = connected.enter_context(connect())
             left_ms = wait_ms and max(1, round((until_s - time.monotonic()) * 1000))
             return ask(daemon, left_ms)
-        except (Unavailable, LocksLost) as error:
-            if not error.retry or time.monotonic() + PAUSE_S > until_s:
+        except RingfenceError as error:  # one that leaves cleanly refuses first, and then is not there
+            again = error.retry and error.code not in NOT_IN_TIME
+            if not again or time.monotonic() + PAUSE_S > until_s:
                 raise
             connected.close()
         time.sleep(PAUSE_S)

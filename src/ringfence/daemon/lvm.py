@@ -169,11 +169,12 @@ def _alive(pid: int, started: int) -> bool:
 
 
 def _kill(lock: LvmLock) -> None:
-    """By a pidfd, so that it hits that process or none."""
+    """By a pidfd, so that it hits that process or none: nobody of whom it cannot be told who it is."""
     with contextlib.suppress(OSError):
         fd = os.pidfd_open(lock.pid)
         try:
-            if _runs(lock):
+            found = process(lock.pid)
+            if found is not None and found.start == lock.started:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
         finally:
             os.close(fd)

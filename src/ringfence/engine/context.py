@@ -287,6 +287,7 @@ class Context:
     def note_started(self, vg: str) -> None:
         """Whoever starts it: the next daemon then does, too."""
         self._keep_stopped({one: uuid for one, uuid in self.stopped.items() if one != vg})
+        self.unseen = tuple(one for one in self.unseen if one != vg)
 
     def _keep_stopped(self, stopped: dict[str, str]) -> None:
         if stopped != self.stopped:

@@ -891,6 +891,7 @@ class Locker:
         if self._untold.pop(use.lock, None) is not None:
             # Granted here, but for want of authority never told: it goes back unused.
             done, use.done, use.deadline_ns = use.done, None, None
+            self._in_flight.pop(use.lock, None)
             self._seek(use, False)
             if use.held is None:
                 self._forget(use.lock)
