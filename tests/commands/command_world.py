@@ -134,6 +134,7 @@ class Node:
         self.known_vgs = KnownVgs()
         self.stopped: list[str] = []
         self.renamed: dict[str, str] = {}
+        self.unseen: tuple[tuple[str, ...], tuple[str, ...]] = (), ()
         """Of those: name now -> what they were called then."""
         self.unclean: dict[str, tuple[str, ...]] = {}
         self.progress: list[orders.NoteProgress] = []
@@ -299,6 +300,9 @@ class Node:
 
     def _do_NoteRenamed(self, order: orders.NoteRenamed) -> None:
         self.renamed |= order.names
+
+    def _do_NoteUnseen(self, order: orders.NoteUnseen) -> None:
+        self.unseen = order.vgs, order.removed
 
     def _do_NoteUnclean(self, order: orders.NoteUnclean) -> None:
         self.unclean[order.vg] = order.uuids

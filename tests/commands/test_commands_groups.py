@@ -569,9 +569,9 @@ def test_a_vg_that_was_stopped_by_hand_is_left_alone_by_its_name_alone_too(three
     on_two(three)
     other = three.node(2)
     other.drive(autostart({"vg0": ""}))
-    assert three.members["lvm_vg0"] == [1]
-    other.drive(autostart({"vg0": "of-another"}))
-    assert three.members["lvm_vg0"] == [1, 2]
+    assert (three.members["lvm_vg0"], other.unseen) == ([1], ((), ()))
+    other.drive(autostart({"vg0": "of-another", "vg7": ""}, {}, ("vg7",)))
+    assert (three.members["lvm_vg0"], other.unseen) == ([1, 2], (("vg0", "vg7"), ("vg7",)))
 
 
 def test_one_of_two_vgs_of_one_name_is_renamed_by_its_uuid(three: World) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from ringfence.cli.answers import print_error, print_json
+from ringfence.cli.answers import one_line, print_error, print_json
 from ringfence.cli.options import daemon_options, json_option, open_daemon
 from ringfence.client import Connection, Lock
 from ringfence.client.messages import lock_lost
@@ -134,6 +134,7 @@ def _had(
 
     Raises what the last one said, or that there is none."""
     until_s = time.monotonic() + (wait_ms or 0) / 1000
+    silent = not sys.stderr.isatty()
     while True:
         try:
             daemon = connected.enter_context(connect())
@@ -143,6 +144,9 @@ def _had(
             again = error.retry and error.code not in NOT_IN_TIME
             if not again or time.monotonic() + PAUSE_S > until_s:
                 raise
+            if not silent:
+                click.echo(f"  {one_line(error.message)}; trying again", err=True)
+                silent = True
             connected.close()
         time.sleep(PAUSE_S)
 
