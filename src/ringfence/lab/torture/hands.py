@@ -67,6 +67,8 @@ class Hands:
         self._count = 0
         self._missing: dict[str, float] = {}
         """What was found ended -> when it is to be started again."""
+        self._asked: set[int] = set()
+        """Pids of clients that were asked to end."""
         self._stopped: list[Process] = []
         self._lying: dict[str, int] = {}
         """Device -> how many faults keep it from the truth."""
@@ -296,19 +298,21 @@ class Hands:
     # -- clients -------------------------------------------------------------------------
 
     def end_clients(self) -> None:
-        """Ask all of them to end; see `clients_run`."""
+        """Ask all of them to end: those that are only beginning when they can be asked (`clients_run`)."""
         self.wanted = False
-        for one in self._running():
-            trees.send(one, signal.SIGTERM)
+        self.clients_run()
 
     def clients_run(self) -> list[str]:
         """Names of those that have not ended."""
-        running = [one.pid for one in self._running()]
-        return [client.name for client in self._clients if client.pid in running]
+        running = {one.pid: one for node in self._lab.nodes for one in self._lab.tree(node)}
+        left = [client for client in self._clients if client.pid in running]
+        for client in left:
+            if not self.wanted and client.pid not in self._asked and self._has_begun(client):
+                self._asked.add(client.pid)
+                trees.send(running[client.pid], signal.SIGTERM)
+        return [client.name for client in left]
 
-    def _running(self) -> list[Process]:
-        found = []
-        for node in self._lab.nodes:
-            lines = {one.pid: one for one in self._lab.tree(node)}
-            found += [lines[client.pid] for client in self._clients if client.pid in lines]
-        return found
+    def _has_begun(self, client: Client) -> bool:
+        """Its history has a line: before that a SIGTERM is the end of it, and looks like a crash."""
+        history = self._histories / f"{client.name}.{client.starts}.jsonl"
+        return history.exists() and history.stat().st_size > 0

@@ -203,12 +203,14 @@ class Locker:
 
 
 def main(root: str, logs: str, client: str, node: str, seed: str) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # whose history begins can be asked to end
     locker = Locker(Path(root), Path(logs), client, node, int(seed))
 
     def stop(number: int, frame: FrameType | None) -> None:
         locker.stopping = True
 
     signal.signal(signal.SIGTERM, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     locker.run()
 
 

@@ -136,6 +136,7 @@ def _opened(daemon: Connection, lv: str) -> tuple[str, str]:
 
 
 def main(root: str, logs: str, client: str, node: str, seed: str, lv: str) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # whose history begins can be asked to end
     vm = Vm(Path(root), Path(logs), client, node, int(seed), lv)
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -145,6 +146,7 @@ def main(root: str, logs: str, client: str, node: str, seed: str, lv: str) -> No
         vm.look()
 
     signal.signal(signal.SIGTERM, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, 1.0, 1.0)
     vm.run()
