@@ -1,6 +1,6 @@
 """ringfence's locks beside those that a program would use instead, in one run on one machine.
 
-    make bench                                     needs packages-bench.txt; about ten minutes
+    make bench                                     needs packages-bench.txt; a quarter of an hour
     python bench/locks.py [--quick] [--rounds N] [--only NAME …] [--no-scale] [--json] [--plot FILE]
 
 Each round measures every system, one after the other, in the other order every second round; what is told
