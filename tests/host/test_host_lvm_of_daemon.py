@@ -211,17 +211,24 @@ def test_who_leaves_is_told_what_stands(fake: FakeMapper) -> None:
 # -- a process that is watched -----------------------------------------------------------
 
 
+class Ends:
+    """What is told of the ends of processes."""
+
+    def __init__(self) -> None:
+        self.told: list[Input] = []
+        self.over = asyncio.Event()
+
+    def feed(self, *facts: Input) -> None:
+        self.told.extend(facts)
+        self.over.set()
+
+
 @pytest.mark.parametrize("pidfd", [True, False], ids=["by a pidfd", "by looking"])
 def test_the_end_of_a_process_is_told(
     fake: FakeMapper, command: subprocess.Popen[bytes], pidfd: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = changes(command)
-    told: list[Input] = []
-    over = asyncio.Event()
-
-    def feed(*facts: Input) -> None:
-        told.extend(facts)
-        over.set()
+    ends = Ends()
 
     def no_pidfd(pid: int) -> int:
         raise OSError(24, "Too many open files")
@@ -231,14 +238,14 @@ def test_the_end_of_a_process_is_told(
         monkeypatch.setattr(lvm, "POLL_S", 0.02)
 
     async def watched() -> None:
-        host(fake).watch(lock.pid, lock.started, feed)
+        host(fake).watch(lock.pid, lock.started, ends.feed)
         await asyncio.sleep(0.05)
-        assert told == []
+        assert ends.told == []
         command.stdin.close()  # type: ignore[union-attr]
-        await asyncio.wait_for(over.wait(), 60)
+        await asyncio.wait_for(ends.over.wait(), 60)
 
     asyncio.run(watched())
-    assert told == [ProcessEnded(lock.pid, lock.started)]
+    assert ends.told == [ProcessEnded(lock.pid, lock.started)]
 
 
 def test_a_process_of_which_nothing_can_be_told_has_not_ended(
@@ -246,26 +253,20 @@ def test_a_process_of_which_nothing_can_be_told_has_not_ended(
 ) -> None:
     """A daemon that can open no more files: who changes a VG keeps the lock of it."""
     lock = changes(command)
-    told: list[Input] = []
-    over = asyncio.Event()
-
-    def feed(*facts: Input) -> None:
-        told.extend(facts)
-        over.set()
-
+    ends = Ends()
     monkeypatch.setattr(lvm, "POLL_S", 0.02)
 
     async def watched() -> None:
         one = host(fake, lock)
         with no_more_files():
-            one.watch(lock.pid, lock.started, feed)
+            one.watch(lock.pid, lock.started, ends.feed)
             await asyncio.sleep(0.1)
-        assert told == []
+        assert ends.told == []
         command.stdin.close()  # type: ignore[union-attr]
-        await asyncio.wait_for(over.wait(), 60)
+        await asyncio.wait_for(ends.over.wait(), 60)
 
     asyncio.run(watched())
-    assert told == [ProcessEnded(lock.pid, lock.started)]
+    assert ends.told == [ProcessEnded(lock.pid, lock.started)]
 
 
 def test_a_process_of_which_nothing_can_be_told_is_not_killed(
