@@ -297,17 +297,14 @@ class Hands:
 
     # -- clients -------------------------------------------------------------------------
 
-    def end_clients(self) -> None:
-        """Ask all of them to end: those that are only beginning when they can be asked (`clients_run`)."""
+    def end_clients(self) -> list[str]:
+        """Ask each to end, once, as soon as it has begun.  Returns the names of those that have not ended:
+        to be called until there are none."""
         self.wanted = False
-        self.clients_run()
-
-    def clients_run(self) -> list[str]:
-        """Names of those that have not ended."""
         running = {one.pid: one for node in self._lab.nodes for one in self._lab.tree(node)}
         left = [client for client in self._clients if client.pid in running]
         for client in left:
-            if not self.wanted and client.pid not in self._asked and self._has_begun(client):
+            if client.pid not in self._asked and self._has_begun(client):
                 self._asked.add(client.pid)
                 trees.send(running[client.pid], signal.SIGTERM)
         return [client.name for client in left]

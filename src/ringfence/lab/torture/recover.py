@@ -52,9 +52,8 @@ class Recovery:
 
     def end_clients(self, bound_s: float) -> None:
         """Each ends when what it asked for is answered."""
-        self._hands.end_clients()
-        if not self._hands.keep_until(lambda: not self._hands.clients_run(), bound_s):
-            self._late(*(f"{name} is answered" for name in self._hands.clients_run()))
+        if not self._hands.keep_until(lambda: not self._hands.end_clients(), bound_s):
+            self._late(*(f"{name} is answered" for name in self._hands.end_clients()))
 
     def _in_time(self, what: str, act: Callable[[], None]) -> None:
         def done() -> bool:
