@@ -19,11 +19,12 @@ import msgspec
 
 from ringfence.core.errors import InternalError, Refused, RingfenceError, TimedOut, from_dict, printable
 from ringfence.core.evidence import Power
-from ringfence.core.locknames import VG_SPACE, vg_of
+from ringfence.core.locknames import vg_of
 from ringfence.core.modes import Mode
 from ringfence.engine import orders
 from ringfence.engine.agent_calls import AgentCalls, Call
 from ringfence.engine.client_locks import ClientLocks, Recall, in_use
+from ringfence.engine.commands.locking import space_of
 from ringfence.engine.context import Context
 from ringfence.engine.denials import lost_error
 from ringfence.engine.effects import DoOrder, Trace
@@ -215,14 +216,14 @@ class Tasks:
         if isinstance(done, orders.ReloadPath):
             if (done.vg, done.uuid) in self.opened:  # else it is being closed meanwhile
                 self.opened[done.vg, done.uuid] = done.name
-            for use in self._locker.persistent_on(f"{VG_SPACE}{done.vg}", done.uuid):
+            for use in self._locker.persistent_on(space_of(done.vg), done.uuid):
                 if use.named == f"LV {done.vg}/{done.lv}":  # another LV may have that name from now on
                     use.named = f"LV {done.vg}/{done.name}"
             self.was_reloaded(done, task.what)
 
     def _not_closed(self, order: orders.ClosePath) -> None:
         """Whose lock is still here is open, or broken if there is no path of it: `why` tells."""
-        if self._locker.persistent_on(f"{VG_SPACE}{order.vg}", order.uuid):
+        if self._locker.persistent_on(space_of(order.vg), order.uuid):
             self.opened[order.vg, order.uuid] = order.lv
 
     def _note_hold(self, done: orders.Order | None) -> None:
